@@ -1,0 +1,1 @@
+"""The shop: an app like any other, whose views send to Restate."""

@@ -1,0 +1,1 @@
+"""The tests, and a small Django app (``tests``) with models for rows to belong to."""
