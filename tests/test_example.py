@@ -35,7 +35,7 @@ from restate_django.testing import HandlerServer
 from restate_django.testing.process import free_port
 from tests.conftest import EXAMPLE
 from tests.current_app import current_app_put_back
-from tests.wait import wait_for
+from tests.wait import comes_to, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -464,7 +464,7 @@ def test_an_order_moves_before_the_visitors_eyes(shop, live_server, page, settin
     settings.SHOP_PACE = 1  # slower than the page looks
     page.goto(live_server.url)
     page.get_by_role("button", name="Buy now one Stoneware mug").dblclick()
-    page.wait_for_url("**/orders/*/")
+    comes_to(page, r"/orders/[^/]+/$")
     row = Invocation.objects.get()
     badge = page.locator(".badge").first
     seen = []

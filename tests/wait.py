@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,6 +10,8 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from playwright.sync_api import Page
 
 T = TypeVar("T")
 
@@ -29,3 +32,19 @@ def wait_for(condition: Callable[[], T], *, timeout: float = 10.0, what: str = "
         if time.monotonic() > deadline:
             pytest.fail(f"Waited {timeout:g} seconds in vain for {what}; the last answer was {answer!r}.")
         time.sleep(0.02)
+
+
+def comes_to(page: Page, pattern: str, *, timeout: float = 20.0) -> None:
+    """Wait until a browser's page has an address and is loaded, whichever navigations it breaks off on its way.
+
+    A double click begins two: `page.wait_for_url` fails with the first one, which the second one ends.
+
+    Args:
+        page: The page.
+        pattern: A regular expression that is found in the address.
+        timeout: Seconds to wait at most.
+    """
+    from playwright.sync_api import expect
+
+    expect(page).to_have_url(re.compile(pattern), timeout=timeout * 1000)
+    page.wait_for_load_state()
