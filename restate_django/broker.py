@@ -13,12 +13,14 @@ from concurrent.futures import TimeoutError as NotDone
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from celery import current_app
+from celery.app import app_or_default
 
 from restate_django.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from celery import Celery
 
 logger = get_logger("restate_django.dispatch")
 
@@ -34,7 +36,7 @@ class _Publisher:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.queue: SimpleQueue[tuple[Future[None], Sequence[tuple[str, list[Any]]]]] = SimpleQueue()
+        self.queue: SimpleQueue[tuple[Future[None], Celery, Sequence[tuple[str, list[Any]]]]] = SimpleQueue()
         self.thread: threading.Thread | None = None
         self.stuck: Future[None] | None = None
 
@@ -44,14 +46,15 @@ class _Publisher:
             self.thread = threading.Thread(target=self._run, name="restate-django-broker", daemon=True)
             self.thread.start()
         work: Future[None] = Future()
-        self.queue.put((work, tasks))
+        # The caller's app: which one is current is each thread's own.
+        self.queue.put((work, app_or_default(), tasks))
         return work
 
     def _run(self) -> None:
         while True:
-            work, tasks = self.queue.get()
+            work, app, tasks = self.queue.get()
             try:
-                _send(tasks)
+                _send(app, tasks)
             except Exception as error:  # noqa: BLE001 - told to whoever waits for it
                 work.set_exception(error)
             else:
@@ -97,6 +100,6 @@ def publish(tasks: Sequence[tuple[str, list[Any]]]) -> bool:
     return True
 
 
-def _send(tasks: Sequence[tuple[str, list[Any]]]) -> None:
+def _send(app: Celery, tasks: Sequence[tuple[str, list[Any]]]) -> None:
     for name, args in tasks:
-        current_app.send_task(name, args=args, retry=False, ignore_result=True)
+        app.send_task(name, args=args, retry=False, ignore_result=True)

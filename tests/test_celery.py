@@ -182,7 +182,7 @@ def test_with_gevent_the_other_greenlets_have_their_turns(fake):
 HANGING = """
 import time
 import restate_django.broker as broker
-broker._send = lambda tasks: time.sleep(60)
+broker._send = lambda app, tasks: time.sleep(60)
 broker.PATIENCE = 0.2
 print(broker.publish([("a.task", [])]), flush=True)
 """

@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 from django.core import management
 from django.db import connections as databases
 from django.db import transaction
@@ -18,6 +19,7 @@ from restate_django.exceptions import OperationRefused, OutcomeUnknown, Refused,
 from restate_django.models import Invocation
 from restate_django.polling import poll_due, refresh
 from tests import fake_ingress
+from tests.current_app import current_app_put_back
 from tests.fake_ingress import FakeIngress
 from tests.require import require_bulk
 from tests.wait import wait_for
@@ -722,6 +724,19 @@ def assert_enqueued(fake, sent) -> None:
     assert send_one(*sent[0][1]) == {"accepted": 1}
     assert send_one(*sent[0][1]) == {}
     assert len(fake.sends()) == 1
+
+
+def test_the_tasks_go_to_the_app_that_is_current_for_the_caller(fake, settings):
+    """Another thread publishes, and Celery's current app is each thread's own."""
+    settings.RESTATE = {"default": {**settings.RESTATE["default"], "DELIVERY": "celery"}}
+    with current_app_put_back():
+        # Not by the environment: Celery would make the app that Django's settings configure every thread's default.
+        app = Celery("here", set_as_current=False, fixups=[])
+        sent: list[str] = []
+        app.send_task = lambda name, **kwargs: sent.append(name)
+        app.set_current()
+        send("Greeter", "greet")
+    assert sent == ["restate_django.send_one"]
 
 
 def test_without_a_broker_the_relay_delivers(fake, settings, monkeypatch, caplog):
