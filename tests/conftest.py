@@ -9,7 +9,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from celery import Celery
 from django.test import TransactionTestCase
 
 from restate_django.testing import SCOPES_ENV, HandlerServer, NoServerError, RestateServer
-from tests import told
+from tests import chromium, told
 from tests.current_app import current_app_put_back
 from tests.emptying import empty_tables_that_were_written_to
 from tests.require import require
@@ -238,10 +237,9 @@ def browser() -> Iterator[Browser]:
 
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     with sync_api.sync_playwright() as playwright:
-        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        program = program or playwright.chromium.executable_path
+        program = chromium.installed() or playwright.chromium.executable_path
         require(Path(program).exists(), "there is no Chromium on this machine")
-        chromium = playwright.chromium.launch(
+        launched = playwright.chromium.launch(
             executable_path=program,
             args=[
                 "--no-sandbox",
@@ -257,9 +255,9 @@ def browser() -> Iterator[Browser]:
         # for one made inside a coroutine. None is: the tests and their queries are plain functions.
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
         try:
-            yield chromium
+            yield launched
         finally:
-            chromium.close()
+            launched.close()
             os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE")
             if before is not None:
                 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = before

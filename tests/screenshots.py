@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import sync_playwright
+
+from tests.chromium import installed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -68,10 +69,9 @@ def admin_url(demo: subprocess.Popen[bytes], log: Path) -> str:
 
 def photograph(url: str) -> None:
     """Take the pictures of the admin at this address."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=program or playwright.chromium.executable_path, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=installed() or playwright.chromium.executable_path, args=["--no-sandbox", "--disable-gpu"]
         )
         page = chromium.new_page(viewport=SIZE, device_scale_factor=1.5, color_scheme="light")  # type: ignore[arg-type]  # a dict of two numbers
         # The list needs the room that the sidebar takes.
