@@ -6,6 +6,10 @@ import os
 import threading
 import time
 import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 _lock = threading.Lock()
 _last = 0
@@ -36,10 +40,11 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=value)
 
 
-def uuid7_floor(milliseconds: int) -> uuid.UUID:
+def uuid7_floor(moment: dt.datetime) -> uuid.UUID:
     """Return the smallest version 7 UUID of a moment, so that a range of time is a range of primary keys.
 
     Args:
-        milliseconds: Unix time in milliseconds.
+        moment: Aware; its millisecond counts. Before 1970 there is no such UUID: the smallest of all stands for it.
     """
+    milliseconds = int(moment.timestamp() * 1000)
     return uuid.UUID(int=max(0, milliseconds) << 80 | 0x7 << 76 | 0b10 << 62)

@@ -163,9 +163,9 @@ class InvocationQuerySet(models.QuerySet["Invocation"]):
         """Rows recorded from ``start`` to before ``end``, by a range of primary keys (they are ordered by time)."""
         rows = self
         if start is not None:
-            rows = rows.filter(pk__gte=uuid7_floor(int(start.timestamp() * 1000)))
+            rows = rows.filter(pk__gte=uuid7_floor(start))
         if end is not None:
-            rows = rows.filter(pk__lt=uuid7_floor(int(end.timestamp() * 1000)))
+            rows = rows.filter(pk__lt=uuid7_floor(end))
         return rows
 
     def finished_since(self, cursor: str | dt.datetime | Invocation | None = None, *, settle: float = 0) -> Self:
@@ -543,7 +543,7 @@ def backing_off_for_long(now: dt.datetime | None = None) -> Q:
     It is one range of the index on (status, id), for a row that started then was recorded before.
     """
     since = (now or timezone.now()) - BACKING_OFF_FOR_LONG
-    recorded_before = Q(status=Status.BACKING_OFF, pk__lt=uuid7_floor(int(since.timestamp() * 1000)))
+    recorded_before = Q(status=Status.BACKING_OFF, pk__lt=uuid7_floor(since))
     return recorded_before & (Q(started_at__isnull=True) | Q(started_at__lte=since))
 
 

@@ -51,7 +51,7 @@ def _rows(now: dt.datetime, kind: ContentType, order: Order):
     for n in range(ROWS):
         then = now - dt.timedelta(minutes=ROWS - n)
         row = Invocation(
-            id=uuid.UUID(int=uuid7_floor(int(then.timestamp() * 1000)).int + n),
+            id=uuid.UUID(int=uuid7_floor(then).int + n),
             service=f"Service{n % 7}",
             handler=f"handler{n % 3}",
             key=f"key-{n}",

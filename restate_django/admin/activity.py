@@ -147,7 +147,7 @@ class Activity:
         return sum(getattr(bucket, name) or 0 for bucket in self.buckets)
 
     def _count_sent(self, buckets: list[Bucket]) -> None:
-        starts = [uuid7_floor(int(bucket.start.timestamp() * 1000)) for bucket in buckets]
+        starts = [uuid7_floor(bucket.start) for bucket in buckets]
         rows = self._rows.filter(pk__gte=starts[0]).order_by("-pk")
         counted = _grouped(rows.annotate(bucket=_bucket("pk", starts)), "bucket")
         for index, count in counted:

@@ -1,6 +1,6 @@
 """Years, months and days in which rows were recorded, each found by one look-up of the primary key.
 
-Imports the records alone.
+Imports the records and their ids alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.db import connections
 from django.utils import formats, timezone
+
+from restate_django.ids import uuid7_floor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,16 +137,19 @@ def steps(rows: InvocationQuerySet, chosen: Period | None) -> Steps:
 
 def _with_rows(rows: InvocationQuerySet, wanted: Sequence[Period]) -> list[Period]:
     """Return those periods that have rows. One query."""
+    if not wanted:
+        return []
+    connection = connections[rows.db]
+    # In order: PostgreSQL reads a table from its beginning for any row of a period that has half of all rows.
+    probe = rows.recorded_between(*wanted[0].bounds).order_by("pk").defer(None).values("pk")[:1].query
+    # Compiled once: each period's differs by its two ids alone.
+    sql, _ = probe.get_compiler(connection=connection).as_sql()
+    key = rows.model._meta.pk
     parts: list[str] = []
     params: list[Any] = []
     for index, period in enumerate(wanted):
-        # In order: PostgreSQL reads a table from its beginning for any row of a period that has half of all rows.
-        probe = rows.recorded_between(*period.bounds).order_by("pk").defer(None).values("pk")[:1].query
-        sql, probe_params = probe.get_compiler(using=rows.db).as_sql()
         parts.append(f"SELECT {index} FROM ({sql}) probe_{index}")  # noqa: S608 - the ORM's own SQL
-        params.extend(probe_params)
-    if not parts:
-        return []
-    with connections[rows.db].cursor() as cursor:
+        params += [key.get_db_prep_value(uuid7_floor(moment), connection) for moment in period.bounds]
+    with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(parts), params)
         return [wanted[index] for index in sorted(index for (index,) in cursor.fetchall())]

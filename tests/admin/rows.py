@@ -20,7 +20,7 @@ def build_row(status="succeeded", *, age=60.0, **columns):
     """Build a row that was recorded ``age`` seconds ago and looks as one in this status does."""
     status = Status(status)
     recorded = timezone.now() - dt.timedelta(seconds=age)
-    pk = uuid.UUID(int=uuid7_floor(int(recorded.timestamp() * 1000)).int + next(_numbers))
+    pk = uuid.UUID(int=uuid7_floor(recorded).int + next(_numbers))
     values = {
         "pk": pk,
         "created_at": recorded,

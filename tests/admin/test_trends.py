@@ -47,7 +47,7 @@ def picture(client, query=""):
 
 def at(moment, status="succeeded", *, took=0.0, learned=0.0, **columns):
     """A row that was sent at a moment, took some seconds, and whose end was learned of some seconds after that."""
-    pk = uuid.UUID(int=uuid7_floor(int(moment.timestamp() * 1000)).int + next(_numbers))
+    pk = uuid.UUID(int=uuid7_floor(moment).int + next(_numbers))
     row = build_row(status, pk=pk, created_at=moment, **columns)
     if row.finished_at:
         row.started_at = row.accepted_at = moment
