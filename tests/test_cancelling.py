@@ -100,6 +100,16 @@ def test_the_poll_does_not_send_what_an_operator_is_sending(fake):
     assert fake.cancels() == 1
 
 
+def test_nobody_else_sends_while_a_long_request_may_still_be_on_its_way(fake, settings):
+    settings.RESTATE = {"default": {**settings.RESTATE["default"], "TIMEOUT": 100, "LEASE": dt.timedelta(minutes=5)}}
+    row = accepted()
+    assert cancelling.claim(row, "default")
+    for seconds, is_free in ((190, False), (210, True)):
+        claimed = timezone.now() - dt.timedelta(seconds=seconds)
+        Invocation.objects.filter(pk=row.pk).update(cancel_claimed_at=claimed)
+        assert cancelling.claim(Invocation.objects.get(pk=row.pk), "default") is is_free
+
+
 def test_two_operators_at_once_send_one(fake):
     row = accepted()
     reports: list[operations.OperationReport] = []

@@ -300,6 +300,20 @@ def test_the_window_of_a_delayed_one_counts_from_its_time(fake):
     assert len(fake.sends()) == sends + 1
 
 
+@pytest.mark.parametrize(("before_the_end", "sends_again"), [(12, False), (25, True)])
+def test_the_window_ends_before_a_long_request_could_outlast_it(settings, fake, before_the_end, sends_again):
+    """Nothing is sent again where the time that Restate remembers may be over before the request is: 2 x TIMEOUT."""
+    long_waits = {"TIMEOUT": 600, "LEASE": dt.timedelta(minutes=30), "IDEMPOTENCY_RETENTION": dt.timedelta(hours=24)}
+    settings.RESTATE = {"default": {**settings.RESTATE["default"], **long_waits}}
+    fake.answer = lambda request: None
+    row = deliver(send("Greeter", "greet"))
+    sends = len(fake.sends())
+    fake.answer = lambda request: fake_ingress.accepted() if "/send/" in request.path else fake_ingress.NOT_FOUND
+    end = dt.timedelta(hours=24) - dt.timedelta(minutes=before_the_end)
+    assert deliver(row, unknown_since=timezone.now() - end).status == ("accepted" if sends_again else "unsent")
+    assert len(fake.sends()) == sends + sends_again
+
+
 def test_a_retention_of_nothing_is_never_sent_again(settings, fake):
     settings.RESTATE = {"default": {**settings.RESTATE["default"], "IDEMPOTENCY_RETENTION": dt.timedelta(0)}}
     fake.answer = lambda request: None
