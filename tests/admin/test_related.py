@@ -16,6 +16,7 @@ from django.urls import path
 from restate_django import Outgoing
 from restate_django.admin import InvocationInline, SendToRestateMixin
 from restate_django.admin.related import SHOWN
+from restate_django.admin.relations import Relations
 from restate_django.models import Invocation
 from tests.admin.pages import LIST, messages_of
 from tests.admin.rows import build_row
@@ -54,6 +55,23 @@ def sent_for(order, count=1, **columns):
     content_type = ContentType.objects.get_for_model(Order)
     rows = [build_row(related_content_type=content_type, related_id=str(order.pk), **columns) for _ in range(count)]
     return Invocation.objects.bulk_create(rows)
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_a_row_of_another_database_names_its_object_by_that_ones_content_types(rf):
+    """The numbers of content types are each database's own."""
+    types = ContentType.objects.using("other")
+    types.get(app_label="tests", model="order").delete()
+    order_type = types.create(
+        pk=ContentType.objects.get_for_model(Permission).pk + 1000, app_label="tests", model="order"
+    )
+    order = Order.objects.create()
+    row = build_row(related_content_type=order_type, related_id=str(order.pk))
+    row.save(using="other", force_insert=True)
+    request = rf.get("/")
+    request.user = get_user_model()(is_superuser=True, is_active=True)
+    found = Relations([Invocation.objects.using("other").get()], request, admin.site).related_to(row)
+    assert (found.text, found.missing) == (str(order), False)
 
 
 def test_django_finds_nothing_wrong_with_it():
