@@ -285,6 +285,26 @@ def test_a_mail_server_that_hangs_costs_a_job_its_patience_and_no_more(monkeypat
     wait_for(lambda: all(t.name != "restate-django-mail" for t in threading.enumerate()), what="the thread to end")
 
 
+def test_a_mail_that_a_slow_server_sends_yet_is_the_only_one(monkeypatch, caplog):
+    monkeypatch.setattr(mails, "PATIENCE", 0.3)
+    monkeypatch.setattr(mails, "cache", BrokenCache())  # so that this process's own memory decides
+    goes_on = threading.Event()
+
+    def slowly(*arguments):
+        goes_on.wait(20)
+        mail.mail_admins(*arguments)
+
+    monkeypatch.setattr(mails, "mail_admins", slowly)
+    pause(*running())
+    assert "no answer within 0.3 s" in caplog.text
+    now = time.monotonic()
+    monkeypatch.setattr(mails.time, "monotonic", lambda: now + mails.PAUSE_AFTER_FAILURE + 1)
+    pause(*running())
+    goes_on.set()
+    wait_for(lambda: all(t.name != "restate-django-mail" for t in threading.enumerate()), what="the mail to be sent")
+    assert len(mail.outbox) == 1
+
+
 def test_a_broken_count_is_a_line_in_the_log(monkeypatch, caplog):
     monkeypatch.setattr(mails, "newest", lambda *args: 1 / 0)
     assert pause(*running()) == [True]
