@@ -140,11 +140,9 @@ class HandlerServer(OwnServer):
 
     def _start_once(self) -> None:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        # No workers: one process, which a kill hits itself. And no grace for the connections that Restate keeps open:
-        # it retries what was under way, and would never close them itself.
-        options = ["--workers", "0", "--graceful-timeout", "0", "--bind", f"{LOOPBACK}:{self.port}"]
+        # One process, which a kill hits itself.
         self._process = ChildProcess(
-            [sys.executable, "-m", "hypercorn", *options, self.app],
+            [sys.executable, "-m", "restate_django.testing.serving", self.app, str(self.port)],
             name=f"The handlers of {self.app}",
             log_file=self.log_file,
             env=self._env,
