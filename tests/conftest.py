@@ -47,6 +47,20 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what opens the suite's database, before ``-m`` chooses."""
+    fixtures = {"db", "transactional_db", "django_db_setup", "live_server"}
+    for item in items:
+        cls = getattr(item, "cls", None)
+        if (
+            item.get_closest_marker("django_db")
+            or (cls is not None and issubclass(cls, TransactionTestCase))
+            or not fixtures.isdisjoint(getattr(item, "fixturenames", ()))
+        ):
+            item.add_marker("database")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Keep what a test told with its report."""
     if call.when == "call":
