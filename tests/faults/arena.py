@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import requests
+from django.db import OperationalError, transaction
 from django.db import connection as database
-from django.db import transaction
 
 from restate_django import send_many
 from restate_django.lifecycle import OPEN, Status
@@ -46,6 +46,8 @@ SAYS_WHY: Final = frozenset({Status.REJECTED, Status.UNDELIVERABLE, Status.CANCE
 FORGOTTEN: Final = frozenset({Status.SUCCEEDED, Status.GONE, Status.UNDELIVERABLE})
 
 
+#: MariaDB's "Unknown thread id".
+UNKNOWN_THREAD: Final = 1094
 #: Of this database alone: others of the same server may belong to other runs.
 WAITING_ON_MYSQL: Final = (
     "FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id"
@@ -133,6 +135,23 @@ def ground_of(server: Any, stack: contextlib.ExitStack, folder: Path) -> Ground:
     stack.callback(ingress.close)
     stack.callback(admin.close)
     return Ground(server, handlers, ledger_file, ingress, admin)
+
+
+def end_connections(query: str) -> None:
+    """End connections of others to the database.
+
+    Args:
+        query: On PostgreSQL it ends them itself; on MariaDB it selects a statement for each that does.
+    """
+    with database.cursor() as cursor:
+        cursor.execute(query)
+        for (statement,) in cursor.fetchall() if database.vendor == "mysql" else ():
+            try:
+                cursor.execute(statement)
+            except OperationalError as error:
+                # It has gone by itself since.
+                if error.args[0] != UNKNOWN_THREAD:
+                    raise
 
 
 class Arena:
@@ -436,15 +455,9 @@ class Arena:
             "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             " AND datname = current_database()",
             "mysql": f"SELECT CONCAT('KILL ', trx_mysql_thread_id) {WAITING_ON_MYSQL}",
-        }.get(database.vendor)
-        if waiting is None:
-            return
-        with database.cursor() as cursor:
-            cursor.execute(waiting)
-            found = cursor.fetchall()
-            if database.vendor == "mysql":
-                for (statement,) in found:
-                    cursor.execute(statement)
+        }
+        if database.vendor in waiting:
+            end_connections(waiting[database.vendor])
 
     # ------------------------------------------------------------ the end
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from django.db import connection as database
 
 from restate_django.testing.process import LOOPBACK, ChildProcess, free_port
+from tests.faults.arena import end_connections
 from tests.faults.proxy import PASS, Gate, Plan, answer
 
 if TYPE_CHECKING:
@@ -128,12 +129,7 @@ class Trouble:
             with self.arena.locked_rows():
                 time.sleep(self.seconds)
             return
-        with database.cursor() as cursor:
-            cursor.execute(END_CONNECTIONS[database.vendor])
-            found = cursor.fetchall()
-            if database.vendor == "mysql":
-                for (statement,) in found:
-                    cursor.execute(statement)
+        end_connections(END_CONNECTIONS[database.vendor])
 
     def _spoil_wire(self) -> None:
         numbers = itertools.count()
