@@ -57,7 +57,7 @@ def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Complet
 
 
 @pytest.mark.once
-@pytest.mark.benchmarks
+@pytest.mark.single
 @pytest.mark.parametrize("parts", [PARTS[:5], PARTS[5:]], ids="+".join)
 def test_each_part_says_something_about_each_of_its_lines(tmp_path: Path, parts: tuple[str, ...]) -> None:
     try:

@@ -107,6 +107,7 @@ def test_the_check_runs_each_kind_to_its_end_and_leaves_nothing(demo, tmp_path):
     assert not list((tmp_path / "data").glob("check-*"))
 
 
+@pytest.mark.single
 def test_the_check_fails_when_the_handlers_are_stopped(demo, tmp_path):
     process, output = demo("--check", "--deadline=6")
 
@@ -125,6 +126,7 @@ def test_the_check_fails_when_the_handlers_are_stopped(demo, tmp_path):
     assert list((tmp_path / "data").glob("check-*/logs/worker.log")), "the logs stay"
 
 
+@pytest.mark.single
 def test_the_check_fails_at_once_where_no_restate_answers(demo):
     nowhere = f"http://127.0.0.1:{free_port()}"
     process, output = demo("--check", RESTATE_INGRESS_URL=nowhere, RESTATE_ADMIN_URL=nowhere)
@@ -135,6 +137,7 @@ def test_the_check_fails_at_once_where_no_restate_answers(demo):
     assert "Set both RESTATE_INGRESS_URL and RESTATE_ADMIN_URL" in output.read_text()
 
 
+@pytest.mark.single
 def test_the_check_runs_against_a_server_of_somebody_else(demo):
     with RestateServer() as restate:
         process, output = demo("--check", RESTATE_INGRESS_URL=restate.ingress_url, RESTATE_ADMIN_URL=restate.admin_url)
